@@ -156,7 +156,7 @@ def test_weights_that_a_hook_makes_are_another_model(hook):
     check(origin_of(one, None), one)
 
 
-def test_nothing_is_made_of_a_steered_model_under_the_plain_ones_name():
+def test_what_is_made_of_a_steered_model_is_not_the_plain_ones():
     model, tokenizer, texts = tiny_model("llama"), tiny_tokenizer(), {"en": ["a b c d"] * 4, "fi": ["e f g h"] * 4}
     observation = observe(model, tokenizer, texts, sites=["mlp_gate", "resid_out"])
     sets = select_lape(observation, top_rate=0.5, filter_rate=0.5, bar_rate=0.5, min_count=1)
@@ -165,7 +165,6 @@ def test_nothing_is_made_of_a_steered_model_under_the_plain_ones_name():
         with steer(model, push):
             pass
         for make in (
-            lambda: observe(model, tokenizer, texts),
             lambda: compare_answers(model, tokenizer, push, ["a b"]),
             lambda: ablation_matrix(model, tokenizer, sets, {"en": ["b c d a"], "fi": ["h g f e"]}, controls=()),
             lambda: train_subnetwork(
@@ -174,7 +173,13 @@ def test_nothing_is_made_of_a_steered_model_under_the_plain_ones_name():
         ):
             with pytest.raises(MeasurementError, match="this model is steered now"):
                 make()
+        again = observe(model, tokenizer, texts)
+        with steer(model, push):
+            twice = observe(model, tokenizer, texts)
+    assert "steered" in refused(again.origin, model) and again.origin.hashes != twice.origin.hashes
     assert observe(model, tokenizer, texts).origin == observation.origin
+    with steer(model, push):
+        assert observe(model, tokenizer, texts).origin == again.origin
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from lm_eval.tasks import TaskManager
 
     from babelscope.adapters.lm_eval import SteeredLM, cache_name, evaluate_harness
-    from babelscope.adapters.recipe_hashes import recipe_hash
+    from babelscope.artifacts.recipe_hashes import recipe_hash
 
 from babelscope import (
     Direction,

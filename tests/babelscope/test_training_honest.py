@@ -11,6 +11,7 @@ import babelscope as bs
 from babelscope import Operation, Site, steer
 from babelscope.adaptation import LotteryTicket, Material, adapt
 from babelscope.errors import MeasurementError, PrerequisiteError
+from babelscope.models import layout_of
 
 SETTINGS = {"steps": 2, "tokens_per_step": 64, "max_length": 32, "learning_rate": 1e-3}
 
@@ -95,8 +96,17 @@ def test_an_mlp_whose_forward_was_replaced_is_refused():
 def test_hooks_inside_a_trained_mlp_are_refused():
     model = tiny_model("llama")
     with (
-        steer(model, Operation(Site(2, "mlp_inner"), "add", torch.ones(48))),
+        layout_of(model).watch(Site(2, "mlp_inner"), lambda *_: None),
         pytest.raises(PrerequisiteError, match="hooks stand on mlp.down_proj of layer 2 .*close the steering"),
+    ):
+        train(model)
+
+
+def test_a_steered_model_is_not_trained():
+    model = tiny_model("llama")
+    with (
+        steer(model, Operation(Site(2, "resid_out"), "add", torch.ones(32))),
+        pytest.raises(MeasurementError, match="this model is steered now"),
     ):
         train(model)
 

@@ -13,8 +13,8 @@ from lm_eval.utils import simple_parse_args_string
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adapters.harness_ids import cut_left, fit_pair, is_split, say
-from babelscope.adapters.recipe_hashes import recipe_hash
 from babelscope.artifacts import Direction, Operation, Schedule, SteeringRecipe
+from babelscope.artifacts.recipe_hashes import recipe_hash
 from babelscope.axes import Float, Int, Tensor
 from babelscope.corpus import encode_texts, pad_of, pad_rows, prefix_of, tokenize_prompt
 from babelscope.errors import SteeringError

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.adapters.folded_biases import with_folded_biases
-from babelscope.adapters.recipe_hashes import recipe_hash
 from babelscope.artifacts import SteeringRecipe
+from babelscope.artifacts.recipe_hashes import recipe_hash
 from babelscope.artifacts.storage import CONFIG
 from babelscope.axes import Tensor
 from babelscope.errors import ArtifactError, PrerequisiteError

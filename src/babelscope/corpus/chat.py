@@ -141,8 +141,8 @@ def find_words(
         return spans
     for number, turn in enumerate(turns):
         # Its words may stand in the template's own text: what is left out is told by other words in its place.
-        others = [*turns[:number], marked[number], *turns[number + 1 :]]
-        if run_template(tokenizer, others, reply=reply) == text:
+        changed_turns = [*turns[:number], marked[number], *turns[number + 1 :]]
+        if run_template(tokenizer, changed_turns, reply=reply) == text:
             raise ChatError(
                 f"the model's chat template leaves out message {number + 1} of {len(turns)}, of role {turn.role}; "
                 "expected one that it writes; name a role that it knows, or put its words into a user message"

@@ -49,12 +49,12 @@ def text_lines(path: Path, *, most: Limit | None = TEXT) -> Iterator[tuple[int, 
     if first is not None and second is None and "\r" in first[1]:
         yield from enumerate(first[1].split("\r"), start=1)
         return
-    inside = 0
+    lines_with_returns = 0
     for number, line in chain(filter(None, (first, second)), lines):
-        inside += "\r" in line.rstrip("\r")
+        lines_with_returns += "\r" in line.rstrip("\r")
         yield number, line
-    if inside:
-        say_returns(str(path), inside)
+    if lines_with_returns:
+        say_returns(str(path), lines_with_returns)
 
 
 @cache

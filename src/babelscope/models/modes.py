@@ -1,7 +1,7 @@
 """Eval mode, gradients and the model's own precision, for a while; each module's own flag given back."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -15,6 +15,8 @@ from babelscope.models.runners import Runner
 _LOCK = threading.Lock()
 _STEERED: WeakKeyDictionary[nn.Module, Runner] = WeakKeyDictionary()
 """Who steers a model."""
+_STEERINGS: WeakKeyDictionary[nn.Module, list[Callable[[], str]]] = WeakKeyDictionary()
+"""What steers a model, the outer first; each tells its name when it is asked."""
 
 
 @dataclass
@@ -84,13 +86,30 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
                 del _MODES[model]
 
 
+@contextmanager
+def named_steering(model: nn.Module, name: Callable[[], str]) -> Iterator[None]:
+    """While open, what is made of the model is said to be of the model steered so; name: a hash of all that decides."""
+    with _LOCK:
+        _STEERINGS.setdefault(model, []).append(name)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _STEERINGS[model].remove(name)
+
+
+def steering_name(model: nn.Module) -> str:
+    """The names of what steers a model now, joined; empty where nothing does."""
+    return " + ".join(name() for name in _STEERINGS.get(model, ()))
+
+
 def refuse_steered(model: nn.Module) -> None:
-    """Raise MeasurementError while a model is steered: what is made of it would carry the plain model's name."""
+    """Raise MeasurementError while a model is steered, for what compares it with the plain one or trains it."""
     with _LOCK:
         if model in _STEERED:
             raise MeasurementError(
                 "this model is steered now (babelscope.steer), and what is measured would be said of the plain one; "
-                "expected the plain one; leave the with-block of steer first, or export the steering into a model"
+                "expected the plain one; leave the with-block of steer first"
             )
 
 

@@ -23,7 +23,7 @@ from babelscope.artifacts.model_settings import (
 )
 from babelscope.axes import Float32, Tensor
 from babelscope.errors import ArtifactError
-from babelscope.models.modes import refuse_steered
+from babelscope.models.modes import steering_name
 from babelscope.models.plain import (
     CausalModel,
     adapter_settings,
@@ -51,17 +51,21 @@ def origin_of(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, *, 
 
     every_byte: also hash all of the weights, a second for each gigabyte; an artifact with such an origin is then only
     taken with the same bytes in the same dtype. The sample that is always there can miss a change of few values.
-    Raises PrerequisiteError for weights that are cut over processes, MeasurementError while the model is steered.
+    While the model is steered the settings say so: what is made then is of another model than the plain one.
+    Raises PrerequisiteError for weights that are cut over processes.
     """
     check_default_dtype()
     if not isinstance(model, nn.Module):
         check_model(model)
-    refuse_steered(model)
-    return _origin_as_it_runs(model, tokenizer, every_byte)
+    plain, steering = _plain_origin(model, tokenizer, every_byte), steering_name(model)
+    if not steering:
+        return plain
+    settings = {**plain.config, "steered": steering}
+    return replace(plain, config=settings, model_hash=hash_settings(settings))
 
 
-def _origin_as_it_runs(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, every_byte: bool) -> Origin:
-    """The same, also while the model is steered: steering is compared with it then."""
+def _plain_origin(model: CausalModel, tokenizer: PreTrainedTokenizerBase | None, every_byte: bool) -> Origin:
+    """The same of the model without what steers it now, which was made for it so."""
     refuse_cut(model)
     name = str(config_value(model.config, "name")) or type(model).__name__
     if Path(name) == REFERENCE_MODEL:
@@ -229,7 +233,7 @@ def check_made_for(origin: Origin, model: CausalModel, tokenizer: PreTrainedToke
 
 def model_difference(origin: Origin, model: CausalModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, str]:
     """What a model differs in from the one an artifact was made with, empty where in nothing; and the model's name."""
-    live = _origin_as_it_runs(model, tokenizer, bool(origin.weights_hash))
+    live = _plain_origin(model, tokenizer, bool(origin.weights_hash))
     if origin.model_hash and not origin.model_hash.startswith(SCHEME):
         live = replace(live, model_hash=whole_config_hash(model.config.to_dict()))
     found = differences(origin, live, tokenizer is not None)

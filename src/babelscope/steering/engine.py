@@ -11,10 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.artifacts.recipe_hashes import operations_hash
 from babelscope.axes import Bool, Tensor
 from babelscope.corpus import special_ids
 from babelscope.errors import ArtifactError, SteeringError
 from babelscope.models import Layout, RoutedEdit, layout_of
+from babelscope.models.modes import named_steering
 from babelscope.models.plain import CausalModel
 from babelscope.models.positions import pinned_positions
 from babelscope.sites import Site
@@ -75,7 +77,9 @@ def _steered(
     ]
     check_operations(layout, all_operations)
     ordinary = ordinary_tokens(layout, all_operations, tokenizer)
-    with fresh_graphs(), ExitStack() as stack:
+    by_row = "" if rows is None else str([len(flat_operations(row)) for row in rows])
+    name = partial(operations_hash, all_operations, by_row)
+    with fresh_graphs(), named_steering(model, name), ExitStack() as stack:
         session = stack.enter_context(follow_calls(layout))
         ready_by_site = _make_ready(layout, operations, rows)
         for site in _clean_sites(ready_by_site):

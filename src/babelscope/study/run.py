@@ -79,23 +79,25 @@ def run_study(
     if not 0 <= seed < 2**63:
         raise MeasurementError(f"seed {seed} came; expected 0 to 2^63 − 1; choose another")
     with locked(out):
-        kept = StageStore(out)
-        with kept.timed("open"):
+        store = StageStore(out)
+        with store.timed("open"):
             texts = load_splits(corpus, languages, same_text=same_text, parallel=parallel)
             if len(texts["train"]) < 2:
                 raise CorpusError(f"{corpus}: text of one language came; expected two or more to tell apart; add some")
             check_shards(texts["train"])
             if check_language:
                 check_labels(texts["train"])
-            planned = planned_dtype(kept.plan) if resume else None
-            opened, tokenizer = open_for_study(model, texts["valid"], device=device, dtype=dtype, planned=planned)
-            layout = layout_of(opened)
+            planned = planned_dtype(store.plan) if resume else None
+            language_model, tokenizer = open_for_study(
+                model, texts["valid"], device=device, dtype=dtype, planned=planned
+            )
+            layout = layout_of(language_model)
             planned_amounts = budget.for_model(layout.n_layers, layout.width("logits"))
             if chat is not None:
-                check_chat(opened, tokenizer, chat, texts)
+                check_chat(language_model, tokenizer, chat, texts)
         steering = steering and any(tag in known_languages() for tag in texts["train"])
         job = StudyInputs(
-            model=opened,
+            model=language_model,
             tokenizer=tokenizer,
             texts=texts,
             budget=planned_amounts,
@@ -106,19 +108,19 @@ def run_study(
             chat=chat,
         )
         pace = None
-        if minutes is not None and (begun := planned_budget(kept.plan) if resume else None) is not None:
+        if minutes is not None and (begun := planned_budget(store.plan) if resume else None) is not None:
             job = job._replace(budget=begun)
         elif minutes is not None:
-            with kept.timed("open"):
+            with store.timed("open"):
                 pace = measured_pace(job, USUAL_SITES, steering)
             job = job._replace(budget=fitting_budget(job, pace, minutes, steering=steering))
-        kept.check_plan(plan_of(job, steering))
-        if (found := finished(out)) is not None:
+        store.check_plan(plan_of(job, steering))
+        if (results := finished(out)) is not None:
             write_report(out, include_samples=include_samples)
         else:
-            found = measure(job, kept, steering, include_samples, pace)
-        kept.tidy()
-        return found
+            results = measure(job, store, steering, include_samples, pace)
+        store.tidy()
+        return results
 
 
 def check_chat(
@@ -133,31 +135,31 @@ def check_chat(
 
 
 def measure(
-    job: StudyInputs, kept: StageStore, steering: bool, include_samples: bool, pace: Pace | None
+    job: StudyInputs, store: StageStore, steering: bool, include_samples: bool, pace: Pace | None
 ) -> dict[str, Any]:
     """All stages that measure something, then the page; where progress is shown, what they will take comes first.
 
     A run that is gone on with does not say it again: timing it can take as long as a kill may lose.
     """
-    kept.expected = say_costs(job, USUAL_SITES, steering, pace) if job.progress and not kept.resumed else {}
-    kept.stage("observe", partial(observe_text, job))
+    store.expected = say_costs(job, USUAL_SITES, steering, pace) if job.progress and not store.resumed else {}
+    store.stage("observe", partial(observe_text, job))
     observation = Observation.load(job.folder / "observation")
     check_observed(observation)
-    chosen = kept.stage("identify", lambda: to_json(identify(job, observation)))
+    chosen = store.stage("identify", lambda: to_json(identify(job, observation)))
     choice, sets = chosen.pop("choice"), NeuronSet.load(job.folder / "neurons")
     parts = {
         **chosen,
-        **kept.stage("control", lambda: to_json(control(job, observation, sets))),
-        **kept.stage("ablate", lambda: to_json({"ablation": ablate(job, observation, sets, choice)})),
+        **store.stage("control", lambda: to_json(control(job, observation, sets))),
+        **store.stage("ablate", lambda: to_json({"ablation": ablate(job, observation, sets, choice)})),
     }
     if steering:
-        parts |= kept.stage("steer", lambda: to_json({"steering": steering_stage(job, observation, sets)}))
+        parts |= store.stage("steer", lambda: to_json({"steering": steering_stage(job, observation, sets)}))
     results = results_of(job, observation, sets, parts)
-    write_results(job.folder, replace(results, seconds=kept.seconds))
-    with kept.timed("report"):
+    write_results(job.folder, replace(results, seconds=store.seconds))
+    with store.timed("report"):
         write_report(job.folder, include_samples=include_samples)
-    environment = {**results.environment, "peak_mib": dict(kept.peak_mib)}
-    seconds = {**kept.seconds, "total": round(sum(kept.seconds.values()), 2)}
+    environment = {**results.environment, "peak_mib": dict(store.peak_mib)}
+    seconds = {**store.seconds, "total": round(sum(store.seconds.values()), 2)}
     return write_results(job.folder, replace(results, environment=environment, seconds=seconds))
 
 
@@ -165,8 +167,8 @@ def finished(folder: Path) -> dict[str, Any] | None:
     """results.json of a study that came to its end, or None."""
     if not (folder / FILE).is_file():
         return None
-    found = read_kept(folder / FILE, ("seconds",), "remove it, and --resume measures what is not kept")
-    return found if "total" in found["seconds"] else None
+    results = read_kept(folder / FILE, ("seconds",), "remove it, and --resume measures what is not kept")
+    return results if "total" in results["seconds"] else None
 
 
 def write_results(folder: Path, results: Results) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from babelscope.errors import MeasurementError, refuse_no_number
 from babelscope.evaluation import HeldOut
 from babelscope.files.state_folder import state_folder
 from babelscope.models import Layout, layout_of, measured, origin_of
-from babelscope.models.modes import gradients_on
+from babelscope.models.modes import gradients_on, refuse_steered
 from babelscope.models.plain import CausalModel
 from babelscope.models.text_length import text_length
 from babelscope.progress import never
@@ -186,6 +186,7 @@ def prepare_training(
     The model is not run. Raises what `train_subnetwork` raises where they do not fit.
     """
     layout = layout_of(model)
+    refuse_steered(model)
     check_reachable(layout)
     bank = Bank.of(layout, neurons)
     check_untouched(layout, bank.layers)
@@ -217,6 +218,7 @@ def train(
 
     at_end: called at the end, while the model still runs with the trained values.
     """
+    refuse_steered(model)
     check_reachable(run.layout)
     check_untouched(run.layout, run.student.layers)
     run.mixture.check(run.layout)

@@ -1,19 +1,26 @@
-"""What a recipe is, in sixteen hexadecimal digits: for caches, and for the name of what was merged."""
+"""What a steering is, in sixteen hexadecimal digits: for caches, for the name of what was merged, and for origins."""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 
 import torch
 
-from babelscope.artifacts import Operation, SteeringRecipe
+from babelscope.artifacts.operation import Operation
+from babelscope.artifacts.recipe import SteeringRecipe
 from babelscope.axes import Tensor
 
 
 def recipe_hash(recipe: SteeringRecipe) -> str:
     """blake2b over the model's hash, and every operation's tensors and settings, in order."""
-    digest = hashlib.blake2b(recipe.origin.model_hash.encode(), digest_size=8)
-    for operation in recipe:
+    return operations_hash(recipe, recipe.origin.model_hash)
+
+
+def operations_hash(operations: Iterable[Operation], beside: str) -> str:
+    """blake2b over a text, and every operation's tensors and settings, in order."""
+    digest = hashlib.blake2b(beside.encode(), digest_size=8)
+    for operation in operations:
         for tensor in _tensors(operation):
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode() + tensor.detach().cpu().numpy().tobytes())
         condition = operation.gate.condition
