@@ -100,12 +100,15 @@ def read_call(verb: str, function: Callable[..., Result], words: list[str]) -> d
 
 
 def can_resume(verb: str, words: list[str]) -> bool:
-    """Whether a call, whose words fit, has a use for --resume."""
+    """Whether a call has a use for --resume; words that do not fit have none."""
     function = function_of(verb)
     resume = signature(function).parameters.get("resume")
     if resume is None:
         return False
-    call = parsed(verb, function, words)
+    try:
+        call = parsed(verb, function, words)
+    except UsageError:
+        return False
     return all(kind.holds(call) for kind in value_checks(resume.annotation) if isinstance(kind, UsedWith))
 
 
