@@ -128,6 +128,7 @@ TABLES = {
     "known mixtures": probes.known_mixtures_table,
     "probe times": probes.probe_times_table,
     "startup": probes.startup_table,
+    "commits": probes.commits_table,
     "latent language": probes.latent_language_table,
     "families": probes.families_table,
     "judge": judging.judge_table,

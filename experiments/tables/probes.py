@@ -67,6 +67,23 @@ def startup_table() -> list[str]:
     return rows
 
 
+def commits_table() -> list[str]:
+    """The speed of this tree beside another commit's, and beside a copy of itself."""
+    facts, *measured = read("commits.jsonl")
+    lines = [
+        f"Beside {facts['config']['other'].partition(' ')[0]}, {facts['config']['rounds']} rounds:",
+        "",
+        "| work | beside | s | s there | as fast (95 %) | largest difference of its figures |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in measured:
+        speed = f"{row['speed']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+        times = f"{row['seconds']:.2f} | {row['seconds_there']:.2f}"
+        apart = f"{row['largest_difference']:.0e}" if row["largest_difference"] else "0"
+        lines.append(f"| {row['workload']} | {row['beside']} | {times} | {speed} | {apart} |")
+    return lines
+
+
 def latent_language_table() -> list[str]:
     rows = [
         "| lens | after layer | own language | English | best other | English, tokens dealt out | texts led by English | divergence, nats |",
