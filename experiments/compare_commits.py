@@ -3,9 +3,10 @@
 `observe`, generation under steering and training of a language's neurons, on the bundled model, by the public names
 that both trees have (`commit_workloads.py`). A tree after the other, in processes of their own, in an order that turns
 round every round, so that what else the machine does falls on both alike. Time is processor time with one thread, after
-a first call that is not counted. A ratio above 1 / .98 counts against this tree, as does a figure that differs: counts
-must be equal and greedy tokens too; losses and strengths differ by rounding at most. Control: this tree beside a copy
-of itself, which shows how far two equal trees lie apart. Nothing is drawn at random but the bootstrap of the ratio.
+a first call that is not counted. A speed below .98 of the other's counts against this tree, as does a figure that
+differs by more than rounding: counts of neurons may, where a text met in another batch turned a sign near zero; greedy
+tokens may not. Control: this tree beside a copy of itself, which shows how far two equal trees lie apart. Nothing is
+drawn at random but the bootstrap of the ratio.
 """
 
 import json

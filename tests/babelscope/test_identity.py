@@ -178,6 +178,9 @@ def test_what_is_made_of_a_steered_model_is_not_the_plain_ones():
             twice = observe(model, tokenizer, texts)
     assert "steered" in refused(again.origin, model) and again.origin.hashes != twice.origin.hashes
     assert observe(model, tokenizer, texts).origin == observation.origin
+    for nothing in ((), replace(push, strength=0.0)):
+        with steer(model, nothing):
+            assert observe(model, tokenizer, texts).origin == observation.origin
     with steer(model, push):
         assert observe(model, tokenizer, texts).origin == again.origin
 

@@ -29,7 +29,7 @@ def attention_stats(
 ) -> AttentionStats:
     """Attention with a gate on each head, and entropy, sink and previous-token mass of each row; no pattern is stored.
 
-    p = softmax(scale · q kᵀ) over the keys that a row sees; output = γ·(p @ v) + (1 − γ)·μ;  H = −Σ p ln p in nats.
+    p = softmax(scale · q kᵀ) over the keys that a row sees;  output = γ·(p @ v) + (1 − γ)·μ;  H = −Σ p ln p in nats.
 
     q [batch, head, token, dim]; k and v [batch, kv_head, token, dim], with head a multiple of kv_head, in the order of
     `repeat_interleave`; any strides. gates γ: [head] or [batch, head], None is 1. means μ: [head, dim], None is 0.

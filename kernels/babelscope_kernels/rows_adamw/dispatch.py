@@ -26,8 +26,8 @@ def rows_adamw_(
 ) -> None:
     """One AdamW step for the trained rows of all layers: masters and moments in place, then the model's rows once.
 
-    θ ← θ − lr·decay·(θ − base); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²
-    θ ← θ − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps), with t = `step`; then weight[row] ← θ rounded to the weight's dtype.
+    θ ← θ − lr·decay·(θ − base);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²
+    θ ← θ − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps), with t = `step`;  then weight[row] ← θ rounded to the weight's dtype.
     With `base` None the decay pulls towards 0, and the step is that of torch.optim.AdamW.
 
     masters, grads, moments1, moments2 [row, hidden]: float32 (or float64), contiguous; rows in the order of `targets`.

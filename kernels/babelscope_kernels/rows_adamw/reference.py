@@ -26,7 +26,7 @@ def rows_adamw_reference(
     decay: float,
     step: int,
 ) -> Stepped:
-    """θ ← θ − lr·decay·(θ − base); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;  θ ← θ − lr·m̂ / (√v̂ + eps)."""
+    """θ ← θ − lr·decay·(θ − base);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  θ ← θ − lr·m̂ / (√v̂ + eps)."""
     pulled = masters - lr * decay * (masters if base is None else masters - base)
     first = betas[0] * moments1 + (1 - betas[0]) * grads
     second = betas[1] * moments2 + (1 - betas[1]) * grads.square()

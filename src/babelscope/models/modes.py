@@ -105,12 +105,11 @@ def steering_name(model: nn.Module) -> str:
 
 def refuse_steered(model: nn.Module) -> None:
     """Raise MeasurementError while a model is steered, for what compares it with the plain one or trains it."""
-    with _LOCK:
-        if model in _STEERED:
-            raise MeasurementError(
-                "this model is steered now (babelscope.steer), and what is measured would be said of the plain one; "
-                "expected the plain one; leave the with-block of steer first"
-            )
+    if steering_name(model):
+        raise MeasurementError(
+            "this model is steered now (babelscope.steer), and what is measured would be said of the plain one; "
+            "expected the plain one; leave the with-block of steer first"
+        )
 
 
 @contextmanager

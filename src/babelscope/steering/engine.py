@@ -78,8 +78,9 @@ def _steered(
     check_operations(layout, all_operations)
     ordinary = ordinary_tokens(layout, all_operations, tokenizer)
     by_row = "" if rows is None else str([len(flat_operations(row)) for row in rows])
-    name = partial(operations_hash, all_operations, by_row)
-    with fresh_graphs(), named_steering(model, name), ExitStack() as stack:
+    with fresh_graphs(), ExitStack() as stack:
+        if any(operation.strength != 0 for operation in all_operations):  # else the model stays the plain one
+            stack.enter_context(named_steering(model, partial(operations_hash, all_operations, by_row)))
         session = stack.enter_context(follow_calls(layout))
         ready_by_site = _make_ready(layout, operations, rows)
         for site in _clean_sites(ready_by_site):
